@@ -63,46 +63,26 @@ _QUEUED = {"id": _ID, "runtime": _RUNTIME, "state": "queued", "result": None}
 _BASE64 = Parameter(
     "base64", "Also return the exact bytes of output that is not UTF-8.", "query", {"type": "boolean", "default": False}
 )
+# fmt: off
 _RUNS = [
-    Operation(
-        "POST /runs",
-        "create_run",
-        "Run a program",
+    Operation("POST /runs", "create_run", "Run a program",
         {
             200: Answer("The run has ended.", wire.ResultWithOutput, example=_RESULT),
-            202: Answer(
-                "The run has been accepted.",
-                wire.RunState,
-                {"Location": "URL of the run.", "Preference-Applied": "`respond-async`"},
-                _QUEUED,
-            ),
+            202: Answer("The run has been accepted.", wire.RunState,
+                {"Location": "URL of the run.", "Preference-Applied": "`respond-async`"}, _QUEUED),
         },
         _RUN,
         description=(
             "Responds when the program has ended. With `Prefer: respond-async` it responds at once, and the run is polled, "
             "followed and cancelled by its id. Closing the connection before the response cancels the run."
         ),
-        parameters=[Parameter("Prefer", "`respond-async`: respond at once.", "header")],
-    ),
-    Operation(
-        "GET /runs/{run_id}",
-        "get_run",
-        "Get the state of an asynchronous run",
-        Answer("The state, with the result once the run has ended.", wire.RunState, example=_QUEUED),
-        parameters=[_BASE64],
-        errors=[400],
-    ),
-    Operation(
-        "DELETE /runs/{run_id}",
-        "cancel_run",
-        "Cancel an asynchronous run",
-        Answer("The run has ended.", wire.RunState),
-        description="Responds once the run is cleaned up. A run that has already ended is left unchanged.",
-    ),
-    Operation(
-        "GET /runs/{run_id}/events",
-        "follow_run",
-        "Follow an asynchronous run",
+        parameters=[Parameter("Prefer", "`respond-async`: respond at once.", "header")]),
+    Operation("GET /runs/{run_id}", "get_run", "Get the state of an asynchronous run",
+        Answer("The state, with the result once the run has ended.", wire.RunState, example=_QUEUED), parameters=[_BASE64],
+        errors=[400]),
+    Operation("DELETE /runs/{run_id}", "cancel_run", "Cancel an asynchronous run", Answer("The run has ended.", wire.RunState),
+        description="Responds once the run is cleaned up. A run that has already ended is left unchanged."),
+    Operation("GET /runs/{run_id}/events", "follow_run", "Follow an asynchronous run",
         {
             200: Answer("The events.", {EVENTS: str}),
             204: Answer("No more events: the last one has been seen already. A browser stops reconnecting."),
@@ -112,27 +92,16 @@ _RUNS = [
             "The data of each is one of the schemas `StageStarted`, `Output`, `StageExited` and `Finished`."
         ),
         parameters=[Parameter("Last-Event-ID", "Sequence number of the last event seen.", "header"), _BASE64],
-        errors=[400],
-        security=EVENT_SOURCE_TOKEN,
-    ),
+        errors=[400], security=EVENT_SOURCE_TOKEN),
 ]
 _SERVER = [
-    Operation(
-        "GET /runtimes",
-        "list_runtimes",
-        "List the available runtimes",
-        Answer("The runtimes.", list[wire.RuntimeEntry]),
-        security=NO_TOKEN,
-    ),
-    Operation(
-        "GET /health",
-        "get_health",
-        "Check whether the server accepts runs",
-        {200: Answer("It does.", wire.Health), 503: Answer("The server is shutting down.", wire.Health)},
-        security=NO_TOKEN,
-    ),
+    Operation("GET /runtimes", "list_runtimes", "List the available runtimes", Answer("The runtimes.", list[wire.RuntimeEntry]),
+        security=NO_TOKEN),
+    Operation("GET /health", "get_health", "Check whether the server accepts runs",
+        {200: Answer("It does.", wire.Health), 503: Answer("The server is shutting down.", wire.Health)}, security=NO_TOKEN),
     Operation("GET /metrics", "get_metrics", "Metrics for Prometheus", Answer("The metrics.", {TEXT: str})),
 ]
+# fmt: on
 
 DOOR = Door(
     tags={

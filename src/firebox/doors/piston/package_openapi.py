@@ -38,23 +38,16 @@ _PACKAGE = Parameter("package", "Package name.", example="python")
 _RANGE = Parameter("version", "SemVer range; selects the newest match.", example="*")
 _VERSION = Parameter("version", "Version of an installed package.")
 _UPSTREAM = (409, 422, 502)
+# fmt: off
 _IN_REPOSITORIES = [
     Operation("GET", "list_repositories", "List the repositories", Answer("Their names.", list[package_wire.Repository])),
-    Operation(
-        "GET /{repository}/packages",
-        "list_repository_packages",
-        "List the packages of a repository",
+    Operation("GET /{repository}/packages", "list_repository_packages", "List the packages of a repository",
         Answer("The packages.", list[package_wire.Package]),
         parameters=[Parameter("sync", "Fetch the index first.", "query", {"type": "boolean", "default": False})],
-        errors=(400, *_UPSTREAM),
-    ),
-    Operation(
-        "GET /{repository}/packages/{package}/{version}",
-        "get_repository_package",
-        "Get the newest matching package of a repository",
-        Answer("The package.", package_wire.Package),
-        errors=(400, *_UPSTREAM),
-    ),
+        errors=(400, *_UPSTREAM)),
+    Operation("GET /{repository}/packages/{package}/{version}", "get_repository_package",
+        "Get the newest matching package of a repository", Answer("The package.", package_wire.Package),
+        errors=(400, *_UPSTREAM)),
     Operation(
         "POST /{repository}/packages/{package}/{version}/install",
         "install_package",
@@ -69,41 +62,19 @@ _IN_REPOSITORIES = [
     ),
 ]
 _INSTALLED = [
-    Operation(
-        "GET",
-        "list_installed_packages",
-        "List the installed packages",
-        Answer("The packages and their runtimes.", list[package_wire.InstalledPackage]),
-    ),
-    Operation(
-        "GET /{package}/{version}",
-        "get_installed_package",
-        "Get an installed package",
-        Answer("The package and its runtimes.", package_wire.InstalledPackage),
-    ),
-    Operation(
-        "DELETE /{package}/{version}",
-        "uninstall_package",
-        "Uninstall a package",
-        Answer("It is uninstalled.", package_wire.PackageName),
-        description="Waits for active runs.",
-        errors=[409],
-    ),
-    Operation(
-        "POST /{package}/{version}/execute",
-        "execute_with_package",
-        "Run a job with an installed package",
+    Operation("GET", "list_installed_packages", "List the installed packages",
+        Answer("The packages and their runtimes.", list[package_wire.InstalledPackage])),
+    Operation("GET /{package}/{version}", "get_installed_package", "Get an installed package",
+        Answer("The package and its runtimes.", package_wire.InstalledPackage)),
+    Operation("DELETE /{package}/{version}", "uninstall_package", "Uninstall a package",
+        Answer("It is uninstalled.", package_wire.PackageName), description="Waits for active runs.", errors=[409]),
+    Operation("POST /{package}/{version}/execute", "execute_with_package", "Run a job with an installed package",
         Answer("The job has ended.", package_wire.Execution),
-        Body(ExecuteRequest, {"code": ("A program", {"code": "print(6 * 7)"})}),
-        description="Does not count against any quota.",
-    ),
-    Operation(
-        "DELETE /{package}/{version}/cache",
-        "purge_package_cache",
-        "Purge the job cache of a package",
-        Answer("The cache is purged.", package_wire.Purged),
-    ),
+        Body(ExecuteRequest, {"code": ("A program", {"code": "print(6 * 7)"})}), description="Does not count against any quota."),
+    Operation("DELETE /{package}/{version}/cache", "purge_package_cache", "Purge the job cache of a package",
+        Answer("The cache is purged.", package_wire.Purged)),
 ]
+# fmt: on
 
 DOOR = Door(
     tags={TAG: "Version 3: repositories, packages, and jobs for a specific package. Admins only."},

@@ -67,40 +67,19 @@ _RUN = Body(
     },
 )
 _PACKAGE = Body(PackageRequest, {"python": ("The newest version", {"language": "python", "version": "*"})})
+# fmt: off
 _OPERATIONS = [
     Operation("POST /execute", "piston_execute", "Run a job", Answer("The result of the job.", wire.Execution), _RUN),
-    Operation(
-        "GET /runtimes",
-        "piston_list_runtimes",
-        "List the available runtimes",
-        Answer("Available runtimes.", list[wire.RuntimeEntry]),
-        security=NO_TOKEN,
-    ),
-    Operation(
-        "GET /packages",
-        "piston_list_packages",
-        "List the packages",
-        Answer("Available and installed packages, and the runtimes of the host.", list[wire.PackageEntry]),
-    ),
-    Operation(
-        "POST /packages",
-        "piston_install_package",
-        "Install a package",
-        Answer("The installed package.", wire.PackageName),
-        _PACKAGE,
-        errors=[404],
-        security=OPERATOR_TOKEN,
-    ),
-    Operation(
-        "DELETE /packages",
-        "piston_uninstall_package",
-        "Uninstall a package",
-        Answer("The uninstalled package.", wire.PackageName),
-        _PACKAGE,
-        errors=[404],
-        security=OPERATOR_TOKEN,
-    ),
+    Operation("GET /runtimes", "piston_list_runtimes", "List the available runtimes",
+        Answer("Available runtimes.", list[wire.RuntimeEntry]), security=NO_TOKEN),
+    Operation("GET /packages", "piston_list_packages", "List the packages",
+        Answer("Available and installed packages, and the runtimes of the host.", list[wire.PackageEntry])),
+    Operation("POST /packages", "piston_install_package", "Install a package", Answer("The installed package.", wire.PackageName),
+        _PACKAGE, errors=[404], security=OPERATOR_TOKEN),
+    Operation("DELETE /packages", "piston_uninstall_package", "Uninstall a package",
+        Answer("The uninstalled package.", wire.PackageName), _PACKAGE, errors=[404], security=OPERATOR_TOKEN),
 ]
+# fmt: on
 
 DOOR = Door(
     tags={TAG: "Piston's version 2 API, also below `/api/v2/piston`. Interactive jobs use the WebSocket `/api/v2/connect`."},

@@ -42,32 +42,19 @@ _RUN = Body(
         "python": ("Any other language", {"code": "print(6 * 7)", "language": "python"}),
     },
 )
+# fmt: off
 _OPERATIONS = [
     Operation("POST /run", "runner_run", "Run a program", Answer("The program has ended.", "CodeResponse"), _RUN),
-    Operation(
-        "POST /share",
-        "runner_share",
-        "Run a program and share it if it succeeds",
-        Answer("The program has been stored.", "ShareResponse"),
-        _RUN,
-    ),
-    Operation(
-        "GET /shared/{snippet}",
-        "runner_get_shared",
-        "Get a shared program",
-        Answer("The program and its output.", "CodeResponse"),
-        errors=[400],
-    ),
-    Operation(
-        "DELETE /shared/{snippet}",
-        "runner_delete_shared",
-        "Delete a shared program; admins only",
+    Operation("POST /share", "runner_share", "Run a program and share it if it succeeds",
+        Answer("The program has been stored.", "ShareResponse"), _RUN),
+    Operation("GET /shared/{snippet}", "runner_get_shared", "Get a shared program",
+        Answer("The program and its output.", "CodeResponse"), errors=[400]),
+    Operation("DELETE /shared/{snippet}", "runner_delete_shared", "Delete a shared program; admins only",
         {200: Answer("The program has been deleted.", "DeleteCodeResponse"), 499: Answer("The user is not an admin.", "Status")},
-        parameters=[Parameter("user_id", _WHO, "query", _NUMBER)],
-        errors=[400],
-    ),
+        parameters=[Parameter("user_id", _WHO, "query", _NUMBER)], errors=[400]),
     Operation("GET /metrics", "get_prometheus_metrics", "Metrics for Prometheus", Answer("The metrics.", {TEXT: str})),
 ]
+# fmt: on
 
 
 def _schema(name: str) -> Schema:
